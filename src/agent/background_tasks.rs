@@ -66,7 +66,7 @@ impl BackgroundTasks {
         let known = Arc::clone(&node);
         tasks.spawn(control.serve(state.clone(), leave, move || {
             let node = known.get().cloned();
-            async move { manager::view_fleet(&node?).await }
+            async move { manager::view_fleet_and_tasks(&node?).await }
         }));
         tasks.spawn(follow_operator(requests, settings.clone(), state.clone(), notices.clone()));
         if settings.health.enabled {

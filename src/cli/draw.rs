@@ -12,13 +12,23 @@ use crate::common::printable::on_terminal;
 const USUAL: (usize, usize) = (80, 24);
 /// In a narrower terminal, text is unreadable anyway.
 const NARROWEST: usize = 20;
-const ELLIPSIS: char = '…';
+/// Stands for a cut text.
+pub const ELLIPSIS: char = '…';
 
 /// Returns the columns and lines of the terminal at standard output; `None` in a pipe, and if the terminal cannot
 /// move its cursor.
 pub fn terminal() -> Option<(usize, usize)> {
     let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-    if is_dumb || !io::stdout().is_terminal() {
+    size().filter(|_| !is_dumb)
+}
+
+/// Returns the columns of the terminal at standard output, also of one that cannot move its cursor; `None` in a pipe.
+pub fn columns() -> Option<usize> {
+    size().map(|(columns, _)| columns)
+}
+
+fn size() -> Option<(usize, usize)> {
+    if !io::stdout().is_terminal() {
         return None;
     }
     let size = terminal_size_of(io::stdout()).map(|(Width(w), Height(h))| (w.into(), h.into()));

@@ -3,15 +3,18 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Args;
 use time::OffsetDateTime;
 use time::macros::format_description;
 use tokio::time::Instant;
 
 use super::draw::{self, Block, terminal};
+use super::fate::Fate;
 use super::view::Node;
 use super::{EXIT_NOTHING_DONE, consent, leaving, print};
 use crate::api::control::{Client, ClientError, parse_reason, socket_path};
+use crate::clients::systemd;
 use crate::common::outcome::Outcome;
 use crate::common::printable::on_terminal;
 use crate::common::state::Phase;
@@ -22,6 +25,8 @@ use crate::telemetry::event_log;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A skep that is restarted during a departure answers again within this time.
 const RESTARTED_WITHIN: Duration = Duration::from_secs(20);
+/// skep ends within this time after the node has left.
+const ENDED_WITHIN: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -34,7 +39,10 @@ pub struct Arguments {
     /// Return as soon as the departure has started
     #[arg(long)]
     no_wait: bool,
-    /// Do not ask; without this flag, a manager's departure must be confirmed on a terminal
+    /// After the node has left, power the machine off: its Auto Scaling group then replaces it
+    #[arg(long, conflicts_with = "no_wait")]
+    terminate: bool,
+    /// Do not ask; without this flag, the departure must be confirmed on a terminal
     #[arg(long)]
     yes: bool,
 }
@@ -44,24 +52,33 @@ pub struct Arguments {
 /// happens to the instance.
 ///
 /// # Errors
-/// When no skep runs here or it refuses, or standard output cannot be written. The exit code is also a failure when
-/// the node has not left by its deadline, and when tasks were killed without their grace.
+/// When no skep runs here or it refuses, standard output cannot be written, or the machine cannot be powered off. The
+/// exit code is also a failure when the node has not left by its deadline, and when tasks were killed without their
+/// grace.
 pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<ExitCode> {
     let client = Client::new(socket_path(&settings.runtime_dir));
-    let (was_leaving, node) = match client.node::<Node>().await {
-        Ok(node) if node.is_leaving() => (true, None),
-        Ok(node) => (false, Some(node)),
+    let node = match client.node::<Node>().await {
+        Ok(node) => Some(node),
         // The running skep has another version, which still understands the request.
-        Err(ClientError::Malformed(_)) => (false, None),
+        Err(ClientError::Malformed(_)) => None,
         Err(error) => return Err(error.into()),
     };
-    if let Some(node) = &node {
-        say(&before(node));
-        let must_ask = node.is_manager() && !arguments.yes && consent::can_be_asked();
-        if must_ask && !is_confirmed(&client).await? {
-            eprintln!("skep: nothing was done");
-            return Ok(EXIT_NOTHING_DONE.into());
-        }
+    let was_leaving = node.as_ref().is_some_and(Node::is_leaving);
+    let fate = Fate::of(node.as_ref(), settings.autoscaling.group.as_deref());
+    if arguments.terminate
+        && let Err(why) = fate.can_be_replaced()
+    {
+        say(&format!("skep: nothing was done: {why}"));
+        return Ok(EXIT_NOTHING_DONE.into());
+    }
+    if changes_something(arguments, was_leaving) {
+        say(&if arguments.terminate { fate.before_power_off() } else { fate.before() });
+    }
+    if must_ask(arguments, was_leaving, consent::can_be_asked())
+        && !is_confirmed(&client, node.as_ref(), arguments.terminate).await?
+    {
+        eprintln!("skep: nothing was done");
+        return Ok(EXIT_NOTHING_DONE.into());
     }
     let begun = OffsetDateTime::now_utc();
     match client.leave(arguments.deadline, arguments.reason.as_deref()).await {
@@ -87,10 +104,26 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
     }
     let end = follow(&client, settings, begun).await?;
     print::to_stdout(&format!("{}\n", end.words))?;
-    if let Some(node) = node.filter(|_| end.has_left) {
-        say(&after(&node));
+    if arguments.terminate && end.has_surely_left() {
+        until_ended(&client).await;
+        systemd::power_off().await.with_context(|| fate.not_powered_off())?;
+        say(&fate.after_power_off());
+    } else if arguments.terminate {
+        say(&fate.not_powered_off());
+    } else if end.has_left && !was_leaving {
+        say(&fate.after());
     }
     Ok(if end.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether the command does more than to bring a deadline nearer.
+fn changes_something(arguments: &Arguments, was_leaving: bool) -> bool {
+    !was_leaving || arguments.terminate
+}
+
+/// Whether the operator must confirm. A script is not asked.
+fn must_ask(arguments: &Arguments, was_leaving: bool, can_be_asked: bool) -> bool {
+    can_be_asked && !arguments.yes && changes_something(arguments, was_leaving)
 }
 
 /// Prints a text to standard error, wrapped to the width of the terminal.
@@ -99,47 +132,30 @@ fn say(text: &str) {
     draw::wrap("", &on_terminal(text), width).iter().for_each(|line| eprintln!("{line}"));
 }
 
-/// Returns where the instance is, and the command that has it replaced.
-fn words(node: &Node) -> (String, String) {
-    let (id, group) = node.place().unwrap_or(("this instance", None));
-    let where_it_is = match group {
-        Some(group) => format!("{id} keeps running, InService in Auto Scaling group {group}"),
-        None => format!("{id} keeps running, InService where an Auto Scaling group has it"),
-    };
-    let replace = format!(
-        "aws autoscaling terminate-instance-in-auto-scaling-group --instance-id {id} \
-         --no-should-decrement-desired-capacity"
-    );
-    (where_it_is, replace)
+/// Waits until skep has ended, which it does right after its last message: it still closes its log and its socket.
+async fn until_ended(client: &Client) {
+    let give_up = Instant::now() + ENDED_WITHIN;
+    while client.node::<Node>().await.is_ok() && Instant::now() < give_up {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
-/// Text before the departure: its effects that an operator may not expect.
-fn before(node: &Node) -> String {
-    let (where_it_is, replace) = words(node);
-    format!(
-        "The node leaves the swarm. {where_it_is}: no replacement is launched, unless a load \
-         balancer's health check has it replaced. To have it replaced, terminate it instead: {replace}"
-    )
-}
-
-/// Text after the departure, with the command that brings the node back.
-fn after(node: &Node) -> String {
-    let (where_it_is, replace) = words(node);
-    format!(
-        "{where_it_is}, and is not in the swarm. To have it replaced: {replace}. To take it back: \
-         systemctl start skep"
-    )
-}
-
-/// Asks the operator to confirm, and shows how many managers may be lost.
-async fn is_confirmed(client: &Client) -> anyhow::Result<bool> {
-    let fleet = client.status::<Node>().await.ok().and_then(|report| report.fleet);
-    let quorum = fleet.and_then(|fleet| fleet.quorum);
-    let quorum = quorum.map_or("it is not known whether the swarm has a quorum".into(), |quorum| {
-        super::status::quorum(&quorum)
-    });
-    say(&format!("This node is a manager; {quorum}."));
-    Ok(consent::is_given("leave")?)
+/// Asks the operator to confirm, and for a manager shows how many managers may be lost.
+async fn is_confirmed(
+    client: &Client,
+    node: Option<&Node>,
+    terminate: bool,
+) -> anyhow::Result<bool> {
+    if node.is_some_and(Node::is_manager) {
+        let fleet = client.status::<Node>().await.ok().and_then(|report| report.fleet);
+        let quorum = fleet.and_then(|fleet| fleet.quorum);
+        let quorum = quorum
+            .map_or("it is not known whether the swarm has a quorum".into(), |quorum| {
+                super::status::quorum(&quorum)
+            });
+        say(&format!("This node is a manager; {quorum}."));
+    }
+    Ok(consent::is_given(if terminate { "terminate" } else { "leave" })?)
 }
 
 /// How the departure ended.
@@ -156,6 +172,11 @@ impl End {
     fn is_clean(&self) -> bool {
         let is_success = self.outcome.is_some_and(|outcome| !outcome.is_failure());
         self.has_left && self.killed == 0 && is_success
+    }
+
+    /// Whether nothing of the swarm is left on the machine. What a kill cost is lost already.
+    fn has_surely_left(&self) -> bool {
+        self.has_left && self.outcome.is_some_and(|outcome| !outcome.is_failure())
     }
 }
 
@@ -237,20 +258,25 @@ fn last_words(settings: &Settings, begun: OffsetDateTime) -> Option<End> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
-    fn node(role: &str, group: Option<&str>) -> Node {
-        let node = json!({
-            "phase": "ready", "since": "2026-11-02T12:00:00Z", "doing": "serving", "role": "worker",
-            "instance": {
-                "id": "i-0abc", "instance_type": "t3.small", "zone": "a", "group": group,
-                "private_address": "10.0.0.7",
-            },
-            "membership": { "node_id": "n1", "generation": 1, "role": role },
-        });
-        serde_json::from_value(node).unwrap()
+    #[test]
+    fn an_operator_on_a_terminal_is_asked_before_something_changes() {
+        let arguments = |yes, terminate| Arguments {
+            deadline: None,
+            reason: None,
+            no_wait: false,
+            terminate,
+            yes,
+        };
+        let (plain, terminate) = (arguments(false, false), arguments(false, true));
+        assert!(must_ask(&plain, false, true) && must_ask(&terminate, false, true));
+        assert!(must_ask(&terminate, true, true), "the machine would have stayed");
+        assert!(!must_ask(&plain, true, true), "it leaves anyway");
+        assert!(!must_ask(&plain, false, false) && !must_ask(&terminate, false, false));
+        for terminate in [false, true] {
+            assert!(!must_ask(&arguments(true, terminate), false, true));
+        }
     }
 
     #[test]
@@ -264,28 +290,11 @@ mod tests {
             assert!(!end(true, Some(failure), 0).is_clean());
         }
         assert!(!end(true, None, 0).is_clean(), "no outcome was recorded");
-        assert!(!end(false, Some(Outcome::Left), 0).is_clean());
-    }
-
-    #[test]
-    fn an_operator_is_told_that_nothing_replaces_the_instance() {
-        let (grouped, lone) = (node("worker", Some("workers")), node("worker", None));
-        for text in [before(&grouped), after(&grouped), before(&lone), after(&lone)] {
-            for part in ["i-0abc keeps running", "InService", "terminate-instance-in-auto-scaling"]
-            {
-                assert!(text.contains(part), "no {part:?} in {text}");
-            }
+        assert!(end(true, Some(Outcome::Left), 1).has_surely_left(), "the kill is over");
+        for unsure in [end(true, None, 0), end(true, Some(Outcome::DockerSilent), 0)] {
+            assert!(!unsure.has_surely_left());
         }
-        assert!(before(&grouped).contains("group workers: no replacement is launched"));
-        assert!(after(&grouped).contains("systemctl start skep"));
-    }
-
-    #[test]
-    fn a_manager_is_one_by_dockers_word_and_whoever_leaves_is_not_asked_again() {
-        assert!(node("manager", None).is_manager() && !node("worker", None).is_manager());
-        let mut leaving = node("manager", None);
-        assert!(!leaving.is_leaving());
-        leaving.phase = Phase::Left;
-        assert!(leaving.is_leaving());
+        assert!(!end(false, Some(Outcome::Left), 0).has_surely_left());
+        assert!(!end(false, Some(Outcome::Left), 0).is_clean());
     }
 }

@@ -9,6 +9,7 @@ mod credential_helper;
 mod doctor;
 mod draw;
 mod events;
+mod fate;
 mod leave;
 mod leaving;
 mod print;
@@ -53,6 +54,7 @@ Examples:
   skep bundle                                 an archive for a bug report, without secrets
   skep events --since 2h                      the events of this node in the last two hours
   skep leave --deadline 5m                    take this node out of the swarm within 5 minutes
+  skep leave --terminate                      the same, and have its instance replaced
   skep rotate-tokens --worker                 a new join token for workers; run it on a manager
   skep recover                                shows how to re-create a lost quorum, and asks
   skep adopt                                  shows how to take over a swarm that exists, and asks
@@ -221,9 +223,7 @@ impl Command {
     /// Runs a command that needs only the settings.
     async fn perform(&self, settings: &Settings) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Status(arguments) if arguments.watch => {
-                watch::follow(settings, arguments.json).await
-            }
+            Self::Status(arguments) if arguments.watch => watch::follow(arguments, settings).await,
             Self::Status(arguments) => status::print(arguments, settings).await,
             Self::Doctor(arguments) => {
                 Box::pin(doctor::examine_and_print(arguments, settings)).await

@@ -1,5 +1,8 @@
 //! `skep status`: shows this node, its swarm, what it does and waits for; on a manager, also the fleet.
 
+mod table;
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;
 
@@ -9,20 +12,24 @@ use clap::Args;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::print;
 use super::view::{Node, leaving, span};
+use super::{draw, print};
 use crate::api::control::{Client, socket_path};
 use crate::common::flush_result::{FlushResult, Outcome};
-use crate::common::report::{FleetMember, FleetView, QuorumView, StatusReport};
+use crate::common::report::{FleetView, Outsiders, QuorumView, StatusReport};
 use crate::common::state::{Phase, in_utc};
 use crate::config::Settings;
 use crate::telemetry::logging::wants_colour;
 
-/// Stands for an unknown value.
-const UNKNOWN: &str = "-";
+pub(super) use table::{Look, MOST};
+
 const NOT_YET: &str = "not known yet";
-/// Docker's state of a node that the managers have not received a heartbeat from.
-const UNHEARD_OF: &str = "unknown";
+/// Label of the line with the phase.
+const PHASE: &str = "phase";
+/// Characters of the widest label of the upper part, and the gap after it.
+const MARGIN: usize = 10;
+/// Number of instances that are named.
+const NAMED: usize = 8;
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -32,6 +39,9 @@ pub struct Arguments {
     /// Keep showing: redrawn on a terminal, one line per change in a pipe
     #[arg(long)]
     pub(super) watch: bool,
+    /// Show every node and every column, uncut; a pipe gets them anyway
+    #[arg(long)]
+    pub(super) wide: bool,
 }
 
 /// Prints the status that the skep on this host reports.
@@ -45,33 +55,87 @@ pub async fn print(arguments: &Arguments, settings: &Settings) -> anyhow::Result
         format!("{:#}\n", serde_json::to_value(report)?)
     } else {
         let report = client.status().await?;
-        text(&report, OffsetDateTime::now_utc(), wants_colour(&std::io::stdout()))
+        let colour = wants_colour(&std::io::stdout());
+        let look = match draw::columns().filter(|_| !arguments.wide) {
+            Some(width) => Look { width: Some(width), rows: MOST, colour },
+            None => Look::whole(colour),
+        };
+        text(&report, OffsetDateTime::now_utc(), look)
     })?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn text(report: &StatusReport<Node>, now: OffsetDateTime, colour: bool) -> String {
-    let mut text = print::table(&about(&report.node, now, colour));
+pub(super) fn text(report: &StatusReport<Node>, now: OffsetDateTime, look: Look) -> String {
+    let mut lines = Vec::new();
+    for [label, text] in about(&report.node, now) {
+        let mut about = draw::wrap(&format!("{label:<MARGIN$}"), &text, look.width);
+        if label == PHASE
+            && let Some(first) = about.first_mut()
+        {
+            let phase = report.node.phase;
+            *first = first.replacen(phase.as_str(), &paint(phase, look.colour), 1);
+        }
+        lines.extend(about);
+    }
     if let Some(fleet) = &report.fleet {
         let own = report.node.membership.as_ref().map(|member| member.node_id.as_str());
-        text.push('\n');
-        text.push_str(&print::table(&rows(fleet, own, now)));
-        for member in &fleet.members {
-            if let Some(verdict) = &member.verdict {
-                text.push_str(&format!("\n{}: {verdict}\n", name(member)));
-            }
+        lines.extend(of_fleet(fleet, own, now, look));
+    }
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+fn of_fleet(fleet: &FleetView, own: Option<&str>, now: OffsetDateTime, look: Look) -> Vec<String> {
+    let mut lines = Vec::new();
+    let table = table::table(fleet, own, now, look);
+    if !fleet.members.is_empty() {
+        // The table has its own line ends, and is not wrapped.
+        let rows = table.text.trim_end().split('\n').map(str::to_owned);
+        lines.push(String::new());
+        lines.extend(rows);
+    }
+    let mut say = |text: &str| {
+        lines.push(String::new());
+        lines.extend(draw::wrap("", text, look.width));
+    };
+    table.more.iter().for_each(|more| say(more));
+    for (member, is_departure_cut) in table.shown {
+        let name = table::name(member);
+        if let Some(departure) = table::departure(member).filter(|_| is_departure_cut) {
+            say(&format!("{name}: {departure}"));
         }
-        if let Some(quorum) = &fleet.quorum {
-            text.push_str(&format!("\n{}\n", self::quorum(quorum)));
-        }
-        for warning in &fleet.warnings {
-            text.push_str(&format!("\nwarning: {warning}\n"));
-        }
-        if let Some(problem) = &fleet.problem {
-            text.push_str(&format!("\nNot the whole fleet: {problem}\n"));
+        if let Some(verdict) = &member.verdict {
+            say(&format!("{name}: {verdict}"));
         }
     }
-    text
+    if let Some(quorum) = &fleet.quorum {
+        say(&self::quorum(quorum));
+    }
+    if let Some(outsiders) = outsiders(fleet.outsiders.as_ref(), now) {
+        say(&outsiders);
+    }
+    for warning in &fleet.warnings {
+        say(&format!("warning: {warning}"));
+    }
+    if let Some(problem) = &fleet.problem {
+        say(&format!("Not the whole fleet: {problem}"));
+    }
+    lines
+}
+
+/// `in service and not members: i-0abc (workers), by Auto Scaling 42s ago`; `None` if there are none.
+fn outsiders(outsiders: Option<&Outsiders>, now: OffsetDateTime) -> Option<String> {
+    let Some(Outsiders { asked_at, instances }) = outsiders else {
+        return Some("in service and not members: not known".to_owned());
+    };
+    let named = instances.iter().take(NAMED);
+    let mut named: Vec<String> =
+        named.map(|it| format!("{} ({})", it.instance_id, it.group)).collect();
+    if instances.len() > NAMED {
+        named.push(format!("and {} more", instances.len() - NAMED));
+    }
+    let (named, age) = (named.join(", "), span(now - *asked_at));
+    (!instances.is_empty())
+        .then(|| format!("in service and not members: {named}, by Auto Scaling {age} ago"))
 }
 
 /// Describes a node without a membership. Before the boot has read Docker's state, Docker may still have the node in
@@ -84,7 +148,7 @@ fn no_member(phase: Phase) -> &'static str {
     }
 }
 
-fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
+fn about(node: &Node, now: OffsetDateTime) -> Vec<[String; 2]> {
     let instance = node.instance.as_ref().map_or(NOT_YET.into(), |it| {
         format!("{} {} in {}, {}", it.id, it.instance_type, it.zone, it.private_address)
     });
@@ -99,12 +163,12 @@ fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
         },
         (None, _) => NOT_YET.into(),
     };
-    let phase = paint(node.phase, colour);
-    let phase = format!("{phase} for {}, since {}", span(now - node.since), in_utc(node.since));
+    let (phase, since) = (node.phase.as_str(), in_utc(node.since));
+    let phase = format!("{phase} for {}, since {since}", span(now - node.since));
     let mut rows = vec![
         ("instance", instance),
         ("swarm", swarm),
-        ("phase", phase),
+        (PHASE, phase),
         ("doing", node.doing.clone()),
     ];
     if let Some(trouble) = &node.trouble {
@@ -121,56 +185,6 @@ fn about(node: &Node, now: OffsetDateTime, colour: bool) -> Vec<[String; 2]> {
         rows.push(("why", why.clone()));
     }
     rows.into_iter().map(|(label, text)| [label.into(), text]).collect()
-}
-
-/// Returns the fleet's table with a line of headings; this node has a star.
-fn rows(fleet: &FleetView, own: Option<&str>, now: OffsetDateTime) -> Vec<[String; 9]> {
-    let headings =
-        ["NODE", "ROLE", "ADDRESS", "ZONE", "GEN", "LEDGER", "DOCKER", "DEPARTURE", "SEEN"];
-    let members = fleet.members.iter().map(|member| row(member, own, now));
-    std::iter::once(headings.map(String::from)).chain(members).collect()
-}
-
-fn name(member: &FleetMember) -> String {
-    let known = member.instance_id.as_ref().or(member.node_id.as_ref());
-    known.cloned().unwrap_or_else(|| UNKNOWN.into())
-}
-
-fn row(member: &FleetMember, own: Option<&str>, now: OffsetDateTime) -> [String; 9] {
-    let or_unknown = |text: Option<String>| text.unwrap_or_else(|| UNKNOWN.into());
-    let mut name = name(member);
-    if own.is_some() && member.node_id.as_deref() == own {
-        name.push_str(" *");
-    }
-    let leader = if member.leader { " (leader)" } else { "" };
-    // `active` is the usual case and not worth showing.
-    let away = member.docker_availability.as_ref().filter(|availability| *availability != "active");
-    let docker = member.docker_state.clone().into_iter().chain(away.cloned());
-    let docker = docker.collect::<Vec<_>>().join(", ");
-    [
-        name,
-        format!("{}{leader}", member.role),
-        or_unknown(member.address.map(|address| address.to_string())),
-        or_unknown(member.zone.clone()),
-        or_unknown(member.generation.map(|generation| generation.to_string())),
-        or_unknown(ledger(member)),
-        if docker.is_empty() { UNKNOWN.into() } else { docker },
-        or_unknown(member.departure.clone().or_else(|| stays(member))),
-        or_unknown(member.updated_at.map(|at| format!("{} ago", span(now - at)))),
-    ]
-}
-
-/// Returns the state in the ledger, or `unknown` if Docker reports that no manager receives the node's heartbeats:
-/// then the row is outdated.
-fn ledger(member: &FleetMember) -> Option<String> {
-    let is_unheard_of = member.docker_state.as_deref() == Some(UNHEARD_OF);
-    let is_ready = member.state.as_deref() == Some("ready");
-    if is_unheard_of && is_ready { member.docker_state.clone() } else { member.state.clone() }
-}
-
-/// `standby: stays`
-fn stays(member: &FleetMember) -> Option<String> {
-    member.scheduling_hold.as_ref().map(|scheduling_hold| format!("{scheduling_hold}: stays"))
 }
 
 /// `quorum: 3 managers, 3 reachable, 1 may be lost`

@@ -49,6 +49,9 @@ fn a_setting_needs_a_value_and_a_deadline_a_unit() {
     assert!(Cli::try_parse_from(["skep", "run", "--set", "boot.deadline"]).is_err());
     assert!(Cli::try_parse_from(["skep", "leave", "--deadline", "5"]).is_err());
     assert!(Cli::try_parse_from(["skep", "leave", "--deadline", "5m"]).is_ok());
+    assert!(Cli::try_parse_from(["skep", "leave", "--terminate"]).is_ok());
+    let unseen = Cli::try_parse_from(["skep", "leave", "--terminate", "--no-wait"]);
+    assert!(unseen.is_err(), "nobody would power the machine off");
 }
 
 /// Runs a command with a mistake in the configuration, on a host where no skep runs.

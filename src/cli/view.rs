@@ -35,6 +35,9 @@ pub(super) struct Node {
     pub(super) scheduling_hold: Option<SchedulingHold>,
     /// Older versions of skep do not send it.
     #[serde(default)]
+    pub(super) is_detached: bool,
+    /// Older versions of skep do not send it.
+    #[serde(default)]
     pub(super) flush: Vec<flush_result::Outcome>,
     /// Older versions of skep do not send it.
     #[serde(default)]

@@ -22,6 +22,8 @@ use crate::common::state::{NodeState, StateHandle};
 /// Time limit of a question to systemd. skep asks in the first moments of a stop, within the departure's budget.
 /// systemd answers within milliseconds or, when it is shutting down itself, not at all.
 const LIST_JOBS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time limit for the order to power off.
+const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pings per watchdog period: one ping can be late by a whole interval without harm.
 const PINGS_PER_WATCHDOG: u32 = 2;
 /// Interval of the timer without a watchdog, which sends no pings; changes of the state wake the task.
@@ -136,6 +138,24 @@ fn shutdown_job(jobs: &str) -> Shutdown {
         })
         .next()
         .unwrap_or(Shutdown::None)
+}
+
+/// Powers the machine off, as far as this user may do that. Returns as soon as systemd has accepted it.
+///
+/// # Errors
+/// `systemctl` cannot be run, refuses, or does not answer within ten seconds.
+pub async fn power_off() -> io::Result<()> {
+    ask_to_power_off("systemctl".as_ref()).await
+}
+
+async fn ask_to_power_off(systemctl: &OsStr) -> io::Result<()> {
+    let asked = process::command(systemctl).args(["--no-ask-password", "poweroff"]).output();
+    let output = tokio::time::timeout(POWER_OFF_TIMEOUT, asked).await??;
+    if output.status.success() {
+        return Ok(());
+    }
+    let why = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(format!("systemctl poweroff failed ({}): {}", output.status, why.trim())))
 }
 
 /// Returns the kernel's random id of this boot of the machine, as text.

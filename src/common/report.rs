@@ -57,6 +57,28 @@ pub struct FleetView {
     /// The departures of the last day that are over, the newest notice first.
     #[serde(default)]
     pub departed: Vec<Departed>,
+    /// Instances in service that are not members; `None` if that is not known.
+    #[serde(default)]
+    pub outsiders: Option<Outsiders>,
+}
+
+/// Instances that Auto Scaling lists as `InService` in the cluster's groups, and that are not members of the swarm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outsiders {
+    /// Time of the request to Auto Scaling.
+    #[serde(with = "time::serde::rfc3339")]
+    pub asked_at: OffsetDateTime,
+    /// Sorted by their ids; empty if every instance in service is a member.
+    pub instances: Vec<Outsider>,
+}
+
+/// An instance in service that is not a member.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outsider {
+    /// Such as `i-0abc`.
+    pub instance_id: String,
+    /// Its Auto Scaling group.
+    pub group: String,
 }
 
 impl FleetView {
@@ -86,6 +108,7 @@ impl FleetView {
             problem: Some(format!("the ledger and Docker did not answer within {patience:?}")),
             warnings: vec![],
             departed: vec![],
+            outsiders: None,
         }
     }
 }
@@ -151,6 +174,10 @@ pub struct FleetMember {
     /// For a node that looks dead: since when, Auto Scaling's answer about it, and the consequence.
     #[serde(default)]
     pub verdict: Option<String>,
+    /// Number of its running tasks, by Docker; `None` if Docker gave no list of tasks, or does not list the node as
+    /// `ready`: of another node Docker only knows what ran there once.
+    #[serde(default)]
+    pub tasks: Option<usize>,
     /// Time when the ledger's row was written.
     #[serde(with = "time::serde::rfc3339::option")]
     pub updated_at: Option<OffsetDateTime>,

@@ -29,6 +29,7 @@ pub mod moves;
 pub mod node_edit;
 mod observe;
 mod orphan_hooks;
+mod outsiders;
 mod pace;
 pub mod peers;
 mod placed;
@@ -62,7 +63,7 @@ use crate::telemetry::metrics::metrics;
 
 pub use departures::{Action, Age, decide};
 use observe::Fleet;
-pub use status_view::view_fleet;
+pub use status_view::{view_fleet, view_fleet_and_tasks};
 pub use tokens::rotate_on_request;
 
 /// Time within which a worker notices that it has been promoted. The check of its own membership asks Docker a little

@@ -15,10 +15,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::error::ManagerError;
+use super::outsiders;
 use super::placed::{Placed, instance_of, placed};
 use crate::clients::aws::autoscaling::GroupInstance;
 use crate::clients::docker::{NodeView, Service, ServiceTask};
@@ -203,7 +205,10 @@ impl<'a> Fleet<'a> {
             let labels = nodes.iter().filter_map(|view| view.labels.get(GROUP));
             let rows = managers.rows.iter().filter_map(|row| row.group.as_ref());
             let names = labels.chain(rows).chain(self.node.group()).map(String::as_str).collect();
-            Ok(self.node.autoscaling.fetch_groups(&self.node.cluster, &names).await?)
+            let asked_at = OffsetDateTime::now_utc();
+            let listed = self.node.autoscaling.fetch_groups(&self.node.cluster, &names).await?;
+            self.node.in_service.set(outsiders::in_service(asked_at, &listed));
+            Ok(listed)
         };
         let groups = self.groups.read(since, fetch).await?;
         self.node.known_instances.add(groups.keys().map(String::as_str));

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use super::claims::{self, Claim};
+use super::outsiders;
 use super::placed::instance_of;
 use crate::clients::docker::{NodeView, Quorum, SwarmError, SwarmErrorKind};
 use crate::clients::ledger::{DepartureRow, DepartureState, LedgerError, Member, Rows};
@@ -26,8 +27,29 @@ const DOCKER_SILENT: &str = "Docker on this host does not answer; run `skep stat
 /// Docker's state for a node that the managers have lost contact with: nothing confirms that it is alive.
 const UNKNOWN: &str = "unknown";
 
-/// Returns the fleet, or `None` where this node is not a manager and cannot see it.
+/// Docker's state of a node whose tasks' states are up to date.
+const READY: &str = "ready";
+
+/// Adds the number of each node whose tasks' states are up to date.
+fn add_tasks(members: &mut [FleetMember], tasks: &BTreeMap<String, usize>) {
+    for member in members {
+        let is_ready = member.docker_state.as_deref() == Some(READY);
+        let id = member.node_id.as_ref().filter(|_| is_ready);
+        member.tasks = id.map(|id| tasks.get(id).copied().unwrap_or_default());
+    }
+}
+
+/// Returns the fleet, or `None` where this node is not a manager and cannot see it. The numbers of tasks are `None`.
 pub async fn view_fleet(node: &Node) -> Option<FleetView> {
+    look(node, false).await
+}
+
+/// Returns the fleet with the number of running tasks of each node, which costs a list of all tasks.
+pub async fn view_fleet_and_tasks(node: &Node) -> Option<FleetView> {
+    look(node, true).await
+}
+
+async fn look(node: &Node, with_tasks: bool) -> Option<FleetView> {
     let local = timeout(DOCKER_PATIENCE, node.swarm.fetch_local_node()).await;
     let is_docker_silent = local.is_err();
     let is_manager = match local {
@@ -37,10 +59,21 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     if !is_manager {
         return None;
     }
-    let nodes = timeout(DOCKER_PATIENCE, node.swarm.fetch_nodes()).await;
-    let listed: Option<&Vec<NodeView>> = nodes.as_ref().ok().and_then(|nodes| nodes.as_ref().ok());
-    node.known_instances.add(listed.into_iter().flatten().filter_map(instance_of));
-    let rows = fetch_rows(node, listed.map_or(&[], Vec::as_slice)).await;
+    let listed_and_rows = async {
+        let nodes = timeout(DOCKER_PATIENCE, node.swarm.fetch_nodes()).await;
+        let listed: Option<&Vec<NodeView>> =
+            nodes.as_ref().ok().and_then(|nodes| nodes.as_ref().ok());
+        node.known_instances.add(listed.into_iter().flatten().filter_map(instance_of));
+        let rows = fetch_rows(node, listed.map_or(&[], Vec::as_slice)).await;
+        (nodes, rows)
+    };
+    let tasks = async {
+        if !with_tasks {
+            return None;
+        }
+        timeout(DOCKER_PATIENCE, node.swarm.count_running_tasks()).await.ok()?.ok()
+    };
+    let ((nodes, rows), tasks) = tokio::join!(listed_and_rows, tasks);
     let warnings = match &nodes {
         Ok(Ok(nodes)) if has_both_encryptions(nodes) => {
             let asked = timeout(DOCKER_PATIENCE, node.swarm.fetch_encrypted_networks()).await;
@@ -79,6 +112,9 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
     node.departed.add(&departures.rows, now);
     let quorum = nodes.as_ref().ok().map(|nodes| view(Quorum::of(nodes)));
     let mut members = merge(members, &departures.rows, nodes.ok());
+    if let Some(tasks) = tasks {
+        add_tasks(&mut members, &tasks);
+    }
     // Verdicts about nodes that looked dead are those of the last list.
     let verdicts = if quorum.is_some() { node.state.now().verdicts } else { BTreeMap::new() };
     for member in &mut members {
@@ -88,6 +124,7 @@ pub async fn view_fleet(node: &Node) -> Option<FleetView> {
         source,
         quorum,
         quorum_lost_since: None,
+        outsiders: outsiders::find(source, &members, node.in_service.lately()),
         members,
         problem: (!problems.is_empty()).then(|| problems.join("; ")),
         warnings,
@@ -256,6 +293,7 @@ fn seen_by_docker(
         departure: None,
         scheduling_hold: None,
         verdict: None,
+        tasks: None,
         updated_at: None,
     }
 }
@@ -298,6 +336,46 @@ pub(super) mod tests {
             r#"{ "Swarm": { "LocalNodeState": "active", "ControlAvailable": true } }"#;
         engine.lock().instead.insert("/info", Instead::Answer(INFO));
         assert_eq!(problem().await, NO_LEADER, "the list alone is missing");
+    }
+
+    /// Docker keeps the last known states of the tasks on a node that it no longer reaches.
+    #[test]
+    fn the_tasks_of_a_node_that_is_not_ready_are_not_known() {
+        let counted = |state: Option<&str>, tasks: &[(&str, usize)]| {
+            let nodes = state.map(|state| vec![view(state)]);
+            let mut members = merge(vec![member()], &[], nodes.or_else(|| Some(vec![])));
+            let tasks = tasks.iter().map(|(id, count)| ((*id).to_owned(), *count)).collect();
+            add_tasks(&mut members, &tasks);
+            members[0].tasks
+        };
+        assert_eq!(counted(Some("ready"), &[("n1", 3), ("n2", 1)]), Some(3));
+        assert_eq!(counted(Some("ready"), &[("n2", 1)]), Some(0));
+        for state in [Some("down"), Some("unknown"), Some("disconnected"), None] {
+            assert_eq!(counted(state, &[("n1", 3)]), None, "{state:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_fleet_is_shown_without_a_list_of_tasks() {
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        stub.always("member#", r#"{ "Items": [], "Count": 0 }"#);
+        stub.always("departure#", r#"{ "Items": [], "Count": 0 }"#);
+        const INFO: &str =
+            r#"{ "Swarm": { "LocalNodeState": "active", "ControlAvailable": true } }"#;
+        const NODES: &str = r#"[{ "ID": "n1", "Status": { "State": "ready" } }]"#;
+        const TASKS: &str = r#"[
+            { "ID": "t1", "NodeID": "n1", "Status": { "State": "running" } },
+            { "ID": "t2", "NodeID": "n1", "Status": { "State": "shutdown" } },
+            { "ID": "t3", "NodeID": "n1", "Status": { "State": "preparing" } }
+        ]"#;
+        engine.lock().instead.insert("/info", Instead::Answer(INFO));
+        engine.lock().instead.insert("/nodes", Instead::Answer(NODES));
+        engine.lock().instead.insert("/tasks", Instead::Answer(TASKS));
+        let tasks = async || view_fleet_and_tasks(&node).await.unwrap().members[0].tasks;
+        assert_eq!(tasks().await, Some(1), "one of the three runs");
+        engine.lock().instead.insert("/tasks", Instead::Silence);
+        assert_eq!(tasks().await, None);
     }
 
     #[test]

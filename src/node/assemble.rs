@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::{DepartedLog, DepartureHints, KnownInstances, Node};
+use super::{DepartedLog, DepartureHints, InService, KnownInstances, Node};
 use crate::clients::aws::Aws;
 use crate::clients::docker::Swarm;
 use crate::clients::imds::Imds;
@@ -85,6 +85,7 @@ pub fn assemble(
         state: state.clone(),
         events: events.clone(),
         known_instances: KnownInstances::default(),
+        in_service: InService::default(),
         departure_hints: DepartureHints::default(),
         departed: DepartedLog::default(),
         recovery_begun: Arc::default(),

@@ -3,6 +3,7 @@
 mod assemble;
 mod departed;
 mod departure_hints;
+mod in_service;
 mod known_instances;
 mod publish;
 mod unlock;
@@ -32,6 +33,7 @@ use crate::telemetry::notifications::Events;
 pub use assemble::{AssembleError, assemble};
 pub use departed::DepartedLog;
 pub use departure_hints::{DEPARTURES_PATH, DepartureHints};
+pub use in_service::{InService, Listed};
 pub use known_instances::KnownInstances;
 pub use publish::{publish_again, store};
 pub use unlock::{Unlocking, unlock};
@@ -95,6 +97,8 @@ pub struct Node {
     pub recovery_begun: Arc<Notify>,
     /// Instances of the cluster that this node has seen, as a manager.
     pub known_instances: KnownInstances,
+    /// Instances that Auto Scaling has in service, as this manager's duties have read them last.
+    pub in_service: InService,
     /// What other nodes say about departures that they have just requested.
     pub departure_hints: DepartureHints,
     /// The departures of the last day that this node has seen to be over, as a manager.

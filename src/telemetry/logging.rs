@@ -6,6 +6,7 @@
 //!
 //! skep logs at the level in the settings, every other crate at `warn` and above.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -63,10 +64,15 @@ pub fn start(log: &Log, state_dir: &Path) {
     }
 }
 
-/// Whether to colour the output to `stream`: only on a terminal, and not if `NO_COLOR` is set to a value
-/// (<https://no-color.org>).
+/// Whether to colour the output to `stream`: only on a terminal that has colours, and not if `NO_COLOR` is set to a
+/// value (<https://no-color.org>).
 pub fn wants_colour(stream: &impl IsTerminal) -> bool {
-    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    let variable = |name: &str| std::env::var_os(name);
+    stream.is_terminal() && has_colour(variable("NO_COLOR").as_deref(), variable("TERM").as_deref())
+}
+
+fn has_colour(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
+    no_color.is_none_or(OsStr::is_empty) && term.is_none_or(|term| term != "dumb")
 }
 
 type Boxed<S> = Box<dyn Layer<S> + Send + Sync>;
@@ -206,6 +212,16 @@ mod tests {
     use tracing_subscriber::Registry;
 
     use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_that_have_them() {
+        let has = |no_color: Option<&str>, term: Option<&str>| {
+            has_colour(no_color.map(OsStr::new), term.map(OsStr::new))
+        };
+        assert!(has(None, Some("xterm")) && has(None, None) && has(Some(""), Some("xterm")));
+        assert!(!has(Some("1"), Some("xterm")) && !has(Some("0"), Some("xterm")));
+        assert!(!has(None, Some("dumb")));
+    }
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);

@@ -52,6 +52,34 @@ async fn the_node_leaves_and_the_machine_stays() -> anyhow::Result<()> {
     fleet.stop().await
 }
 
+/// The node leaves, and systemd is asked to power the machine off, once, after the departure; not if nobody confirms it.
+#[tokio::test]
+async fn the_machine_is_powered_off_after_the_node_has_left() -> anyhow::Result<()> {
+    let spec = ClusterSpec::new("demo", 1, 1);
+    let fleet = standing(options_with(""), &spec).await?;
+    let worker = Leaver::of(&fleet.group(&spec.workers_group())[0]).await?;
+    let orders = worker.instance.dir().join("orders");
+    let program = format!(
+        "#!/bin/sh\ncase \"$*\" in *poweroff) echo \"$*\" >> {} ;; esac\n",
+        orders.display()
+    );
+    worker.instance.write_program("systemctl", &program)?;
+    let asked = worker.instance.skep_on_terminal(80, "leave --terminate").await?;
+    let text = String::from_utf8(asked.stdout)?;
+    ensure!(asked.status.code() == Some(3) && text.contains("Type terminate to confirm"), "{text}");
+    ensure!(!orders.exists(), "nobody has confirmed");
+    let said = worker.instance.skep(["leave", "--terminate", "--deadline", "1m"]).await?;
+    ensure!(said.status.success(), "{said:?}");
+    let told = String::from_utf8(said.stderr)?;
+    let group = spec.workers_group();
+    ensure!(told.contains(&format!("is powered off, and Auto Scaling group {group}")), "{told}");
+    ensure!(told.contains(&format!("{} powers off, and", worker.id())), "{told}");
+    worker.has_left(&fleet).await?;
+    let orders = std::fs::read_to_string(orders)?;
+    ensure!(orders == "--no-ask-password poweroff\n", "{orders}");
+    fleet.stop().await
+}
+
 /// The table is redrawn until the operator ends it.
 async fn the_fleet_is_watched(manager: &Instance) -> anyhow::Result<()> {
     // The terminal's `exec` applies only to the first command of the line: the watch runs in the background.
@@ -67,8 +95,12 @@ async fn the_fleet_is_watched(manager: &Instance) -> anyhow::Result<()> {
 async fn on_a_narrow_terminal(leaver: &Leaver) -> anyhow::Result<()> {
     let bad = leaver.instance.skep(["leave", "--reason", "two\nlines"]).await?;
     ensure!(bad.status.code() == Some(2), "{bad:?}");
-    let drawn =
-        leaver.instance.skep_on_terminal(40, "leave --deadline 1m --reason 'a new kernel'").await?;
+    let asked = leaver.instance.skep_on_terminal(40, "leave").await?;
+    let text = String::from_utf8(asked.stdout)?;
+    ensure!(asked.status.code() == Some(3), "nobody has confirmed: {text}");
+    ensure!(text.contains("Type leave to confirm") && text.contains("nothing was done"), "{text}");
+    let order = "leave --yes --deadline 1m --reason 'a new kernel'";
+    let drawn = leaver.instance.skep_on_terminal(40, order).await?;
     ensure!(drawn.status.success(), "{drawn:?}");
     let drawn = String::from_utf8(drawn.stdout)?;
     for part in ["\x1b[", "why      a new kernel", "to drain (-)", "left:", "  web.", "[#"] {

@@ -12,7 +12,7 @@ use super::*;
 use crate::clients::docker::Rotation;
 use crate::common::instance::{Departure, Reason, Role};
 use crate::common::report::{
-    FleetMember, FleetView, QuorumView, Rotated, StatusReport, ViewSource,
+    FleetMember, FleetView, Outsider, Outsiders, QuorumView, Rotated, StatusReport, ViewSource,
 };
 use crate::common::state::{Phase, StateHandle};
 
@@ -64,11 +64,16 @@ fn fleet() -> FleetView {
             departure: Some("lifecycle: draining".into()),
             scheduling_hold: Some("standby".into()),
             verdict: Some("Down for 35 s".into()),
+            tasks: Some(3),
             updated_at: Some(datetime!(2026-11-20 10:00 UTC)),
         }],
         problem: Some("the ledger did not answer".into()),
         warnings: vec![],
         departed: vec![],
+        outsiders: Some(Outsiders {
+            asked_at: datetime!(2026-11-20 09:59 UTC),
+            instances: vec![Outsider { instance_id: "i-1".into(), group: "workers".into() }],
+        }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reads the tasks of nodes from the managers' list, and reads and stops this host's own containers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -229,6 +229,22 @@ impl Swarm {
     pub async fn count_live_tasks(&self, node_id: &str) -> Result<usize, SwarmError> {
         let tasks = self.fetch_tasks("list the tasks", Some(("node", node_id))).await?;
         Ok(tasks.iter().filter(|task| task.is_live()).count())
+    }
+
+    /// Counts the running tasks of each node, by the managers' list; a node without any is not in the result.
+    ///
+    /// # Errors
+    /// As for [`Swarm::fetch_nodes`].
+    pub async fn count_running_tasks(&self) -> Result<BTreeMap<String, usize>, SwarmError> {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for task in self.fetch_tasks("list the tasks", None).await? {
+            let state = task.status.and_then(|status| status.state);
+            let node = task.node_id.filter(|id| !id.is_empty());
+            if let Some(node) = node.filter(|_| state.as_deref() == Some("running")) {
+                *counts.entry(node).or_default() += 1;
+            }
+        }
+        Ok(counts)
     }
 
     /// Fetches the tasks of all nodes, or those that a filter of Docker's admits.

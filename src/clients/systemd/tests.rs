@@ -162,3 +162,17 @@ fn the_boot_id_is_the_kernels_unless_it_is_given() {
     assert_eq!(id, boot_id().unwrap());
     in_child("child_boot_id_is_seven", &[("SKEP_BOOT_ID", "7")]);
 }
+
+#[tokio::test]
+async fn a_machine_is_powered_off_or_the_reason_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let asked = dir.path().join("asked");
+    let body = format!("echo \"$@\" > {}", asked.display());
+    let willing = script(dir.path(), "willing", &body);
+    ask_to_power_off(willing.as_os_str()).await.unwrap();
+    assert_eq!(std::fs::read_to_string(asked).unwrap(), "--no-ask-password poweroff\n");
+    let refusing = script(dir.path(), "refusing", "echo 'Access denied' >&2; exit 4");
+    let error = ask_to_power_off(refusing.as_os_str()).await.unwrap_err().to_string();
+    assert!(error.ends_with(": Access denied") && error.contains("poweroff failed"), "{error}");
+    assert!(ask_to_power_off("/nonexistent".as_ref()).await.is_err());
+}

@@ -127,6 +127,8 @@ async fn every_node_is_in_the_result_in_the_order_of_the_fleet() {
         members: (0..40).map(|n| member(&format!("i-{n}"), Some("127.0.0.1"))).collect(),
         problem: None,
         warnings: vec![],
+        departed: vec![],
+        outsiders: None,
     };
     let mut settings = Settings::default();
     settings.health.listen.set_port(port);
