@@ -78,6 +78,7 @@ pub(super) fn fleet(members: Vec<FleetMember>) -> FleetView {
         members,
         problem: None,
         warnings: vec![],
+        departed: vec![],
         outsiders: Some(Outsiders { asked_at: NOW, instances: vec![] }),
     }
 }
