@@ -317,7 +317,11 @@ fn the_page_documents_every_key_and_its_example_has_them() {
         assert_eq!(keys(member), keys(&fleet["members"][0]));
     }
     let read: StatusReport<Node> = serde_json::from_str(example).unwrap();
-    assert!(read.fleet.unwrap().outsiders.is_some());
+    let read = read.fleet.unwrap();
+    assert!(read.outsiders.is_some());
+    let departed = serde_json::to_value(&read.departed[0]).unwrap();
+    let of_page = documented("### A departure that is over");
+    assert!(keys(&departed).iter().all(|key| of_page.contains(key)), "{of_page:?}");
 }
 
 #[test]

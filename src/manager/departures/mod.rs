@@ -279,11 +279,16 @@ impl Memory {
     ) -> Result<Requests, ManagerError> {
         let now = Instant::now();
         let of_managers = fleet.departures(now).await?;
-        let workers = fleet.worker_ids().await?;
+        let mut workers = fleet.worker_ids().await?;
+        let told = fleet.node.departure_hints.take();
+        // A node that was identified just now is not in a node list that is kept. What tells of others costs a list, and
+        // no poll of all workers: see `until_due`.
+        if told.iter().any(|id| !workers.contains(id)) && fleet.nodes(now).await.is_ok() {
+            workers = fleet.worker_ids().await?;
+        }
         let is_due = self.read_at.is_none_or(|at| now - at >= workers_interval(is_leader));
         let stood_in = of_managers.rows.iter().filter(|row| row.stand_in);
         let mut ids: BTreeSet<String> = stood_in.map(|row| row.instance_id.clone()).collect();
-        let told = fleet.node.departure_hints.take();
         self.under_way.extend(told.into_iter().filter(|id| workers.contains(id)));
         ids.extend(if is_due { workers } else { self.under_way.clone() });
         // A worker can have the reads of its own partition throttled. The requests of managers are served all the same.
@@ -386,6 +391,24 @@ mod tests {
         assert_eq!(rows.unanswered, ["departure#i-1".to_owned()].into(), "cannot tell");
         assert!(rows.failed.is_some_and(|why| why.contains("too fast")));
         assert!(memory.read_at.is_none(), "the next poll asks again");
+    }
+
+    /// A node list of two seconds ago does not have it.
+    #[tokio::test]
+    async fn a_worker_that_was_identified_just_now_is_read_when_it_tells_of_its_request() {
+        const NEW: &str = "i-0123456789abcdef0";
+        let (engine, stub) = (FakeEngine::start(RELEASES[0]), Stub::start().await);
+        let node = Node::example(engine.swarm(), &stub).await;
+        stub.always("KeyCondition", r#"{ "Items": [] }"#);
+        stub.always("RequestItems", r#"{ "Responses": {}, "UnprocessedKeys": {} }"#);
+        let membership = Membership { node_id: "n1".into(), ..Membership::example() };
+        let fleet = Fleet::new(&node, &membership);
+        fleet.nodes(lately(ROLE_AGE)).await.unwrap();
+        engine.lock().node_spec["Labels"]["skep.instance"] = serde_json::json!(NEW);
+        let mut memory = Memory { read_at: Some(Instant::now()), ..Memory::default() };
+        node.departure_hints.give(NEW);
+        memory.fetch(&fleet, true).await.unwrap();
+        assert!(memory.under_way.contains(NEW));
     }
 
     /// The rows of all workers are not read for one.
