@@ -83,7 +83,7 @@ async fn adopt(node: &Node, arguments: &Arguments) -> anyhow::Result<ExitCode> {
         if arguments.json {
             return Ok(ExitCode::SUCCESS);
         }
-        if !is_confirmed("adopt")? {
+        if !consent::is_confirmed("adopt", "adopt")? {
             return refused(is_joined);
         }
     }
@@ -139,18 +139,7 @@ fn may_join(node: &Node, manager: IpAddr) -> anyhow::Result<bool> {
         "{} joins the swarm of {manager} as a manager, at {}: raft has one member more from then on.\nWhat adopting it would write is shown after that, and asked again.",
         node.instance.id, node.address
     );
-    is_confirmed("join")
-}
-
-/// Whether the operator confirms; without a terminal, no.
-fn is_confirmed(word: &str) -> anyhow::Result<bool> {
-    if !consent::can_be_asked() {
-        eprintln!(
-            "skep: cannot ask for confirmation without a terminal; `skep adopt --yes` adopts without asking"
-        );
-        return Ok(false);
-    }
-    Ok(consent::is_given(word)?)
+    Ok(consent::is_confirmed("adopt", "join")?)
 }
 
 fn show(plan: &AdoptionPlan, json: bool) -> anyhow::Result<()> {

@@ -7,6 +7,20 @@ pub fn can_be_asked() -> bool {
     io::stdin().is_terminal()
 }
 
+/// Whether the operator confirms `skep <command>` by typing `word`; without a terminal, no, which it prints.
+///
+/// # Errors
+/// Standard input or error is broken.
+pub fn is_confirmed(command: &str, word: &str) -> io::Result<bool> {
+    if !can_be_asked() {
+        eprintln!(
+            "skep: cannot ask for confirmation without a terminal; `skep {command} --yes` does not ask"
+        );
+        return Ok(false);
+    }
+    is_given(word)
+}
+
 /// Asks the operator to type `word`, which is hard to type by mistake. Returns whether the operator did.
 ///
 /// # Errors

@@ -1,6 +1,5 @@
 //! `skep recover`: re-creates a lost quorum on this manager, which has survived.
 
-use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -48,7 +47,7 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
         if arguments.json {
             return Ok(ExitCode::SUCCESS);
         }
-        is_confirmed()?
+        consent::is_confirmed("recover", "recover")?
     };
     if !is_begun {
         eprintln!("skep: nothing was done");
@@ -116,17 +115,6 @@ fn row(manager: &OtherManager) -> [String; 5] {
         if manager.listens { "answers" } else { "silent" }.into(),
         format!("{} s ago", manager.seen_seconds_ago),
     ]
-}
-
-/// Whether the operator confirms; without a terminal, no.
-fn is_confirmed() -> io::Result<bool> {
-    if !consent::can_be_asked() {
-        eprintln!(
-            "skep: cannot ask for confirmation without a terminal; `skep recover --yes` recovers without asking"
-        );
-        return Ok(false);
-    }
-    consent::is_given("recover")
 }
 
 /// Prints what the node does until it is a member of that generation.

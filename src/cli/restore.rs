@@ -113,7 +113,7 @@ pub async fn ask(arguments: &Arguments, settings: &Settings) -> anyhow::Result<E
     if arguments.json && !arguments.yes {
         return Ok(ExitCode::SUCCESS);
     }
-    if !arguments.yes && !is_confirmed()? {
+    if !arguments.yes && !consent::is_confirmed("restore", "restore")? {
         return Ok(refuse("it was not confirmed"));
     }
     carry_out(&node, generation, recorded.as_ref(), &key, &plan).await
@@ -309,17 +309,6 @@ fn text(plan: &Plan, key: &str, snapshot: &Snapshot) -> String {
         text.push_str("\nNothing is to be created.\n");
     }
     text
-}
-
-/// Whether the operator confirms; without a terminal, no.
-fn is_confirmed() -> std::io::Result<bool> {
-    if !consent::can_be_asked() {
-        eprintln!(
-            "skep: cannot ask for confirmation without a terminal; `skep restore --yes` restores without asking"
-        );
-        return Ok(false);
-    }
-    consent::is_given("restore")
 }
 
 #[cfg(test)]
